@@ -14,7 +14,7 @@ enum { /* in the place of a key; the rest is zeros */
 	CHANGE_AT = 4,
 	SET_AT = 8,
 	TERM_AT = 16,
-	AGES_AT = 24,
+	REGIONS_AT = 24,
 };
 
 enum { /* in an answer; the rest is zeros */
@@ -27,7 +27,7 @@ enum { /* in an answer; the rest is zeros */
 	ANSWER_COUNT_AT = 31,
 	ANSWER_MIN_AT = 32,
 	ANSWER_FLAGS_AT = 33,
-	ANSWER_AGES_AT = 40,
+	ANSWER_REGIONS_AT = 40,
 };
 
 enum { ENDED = 1, MINE = 2, USED = 4, FOREIGN = 8 };
@@ -44,33 +44,37 @@ bool weft_copies_members_valid(const struct weft_copy_of *of, uint16_t members)
 		__builtin_popcount(members) >= of->min;
 }
 
-enum { AGE_BITS = 4, AGE_MAX = (1 << AGE_BITS) - 1 };
-
-uint64_t weft_copies_ages(uint64_t term, const uint64_t since[WEFT_COPIES_MAX])
+static unsigned region_bits(uint8_t count)
 {
-	uint64_t ages = 0;
-
-	for (unsigned i = 0; i < WEFT_COPIES_MAX; i++)
-		if (since[i])
-			ages |= weft_min(term - since[i] + 1, (uint64_t)AGE_MAX) << AGE_BITS * i;
-	return ages;
+	return 64U / count;
 }
 
-void weft_copies_since(uint64_t term, uint64_t ages, uint64_t ret[WEFT_COPIES_MAX])
+uint32_t weft_copies_regions_max(uint8_t count)
 {
-	for (unsigned i = 0; i < WEFT_COPIES_MAX; i++) {
-		const uint64_t age = ages >> AGE_BITS * i & AGE_MAX;
-
-		ret[i] = age ? term - (age - 1) : 0;
-	}
+	return (uint32_t)((UINT64_C(1) << region_bits(count)) - 1);
 }
 
-bool weft_copies_ages_valid(uint64_t term, uint64_t ages, uint8_t count)
+uint64_t weft_copies_regions_pack(uint8_t count, const uint32_t regions[WEFT_COPIES_MAX])
 {
-	for (unsigned i = 0; i < WEFT_COPIES_MAX; i++)
-		if ((ages >> AGE_BITS * i & AGE_MAX) > (i < count ? term : 0))
-			return false;
-	return true;
+	uint64_t packed = 0;
+
+	for (unsigned i = 0; i < count; i++)
+		packed |= (uint64_t)regions[i] << region_bits(count) * i;
+	return packed;
+}
+
+uint32_t weft_copies_region(uint8_t count, uint64_t regions, unsigned copy)
+{
+	return copy < count ? (uint32_t)(regions >> region_bits(count) * copy) &
+				weft_copies_regions_max(count)
+			    : 0;
+}
+
+bool weft_copies_regions_valid(uint8_t count, uint64_t regions)
+{
+	const unsigned bits = region_bits(count) * count;
+
+	return bits == 64 || regions >> bits == 0;
 }
 
 void weft_copies_ask_pack(const struct weft_copies_asked *asked, struct weft_hashing *ret)
@@ -88,7 +92,7 @@ void weft_copies_ask_pack(const struct weft_copies_asked *asked, struct weft_has
 	weft_put64(ret->key + SET_AT, asked->of.set);
 	weft_put64(ret->key + TERM_AT, asked->term);
 	weft_put32(ret->key + CHANGE_AT, asked->change);
-	weft_put64(ret->key + AGES_AT, asked->ages);
+	weft_put64(ret->key + REGIONS_AT, asked->regions);
 }
 
 void weft_copies_ask_unpack(const struct weft_hashing *hashing, struct weft_copies_asked *ret)
@@ -101,7 +105,7 @@ void weft_copies_ask_unpack(const struct weft_hashing *hashing, struct weft_copi
 		.term = weft_get64(key + TERM_AT),
 		.change = weft_get32(key + CHANGE_AT),
 		.members = weft_get16(key + MEMBERS_AT),
-		.ages = weft_get64(key + AGES_AT),
+		.regions = weft_get64(key + REGIONS_AT),
 	};
 	if (set)
 		ret->of = (struct weft_copy_of){.set = set,
@@ -118,7 +122,7 @@ void weft_copies_answer_pack(const struct weft_copies_answer *answer,
 	weft_put64(ret + ANSWER_CLAIMED_AT, answer->claimed);
 	weft_put64(ret + ANSWER_TERM_AT, answer->term);
 	weft_put32(ret + ANSWER_CHANGE_AT, answer->change);
-	weft_put64(ret + ANSWER_AGES_AT, answer->ages);
+	weft_put64(ret + ANSWER_REGIONS_AT, answer->regions);
 	weft_put16(ret + ANSWER_MEMBERS_AT, answer->members);
 	ret[ANSWER_INDEX_AT] = answer->of.index;
 	ret[ANSWER_COUNT_AT] = answer->of.count;
@@ -140,7 +144,7 @@ bool weft_copies_answer_unpack(const uint8_t bytes[WEFT_COPIES_BYTES],
 		.term = weft_get64(bytes + ANSWER_TERM_AT),
 		.change = weft_get32(bytes + ANSWER_CHANGE_AT),
 		.members = weft_get16(bytes + ANSWER_MEMBERS_AT),
-		.ages = weft_get64(bytes + ANSWER_AGES_AT),
+		.regions = weft_get64(bytes + ANSWER_REGIONS_AT),
 		.ended = flags & ENDED,
 		.mine = flags & MINE,
 		.used = flags & USED,
@@ -150,10 +154,9 @@ bool weft_copies_answer_unpack(const uint8_t bytes[WEFT_COPIES_BYTES],
 	if (answer.of.set ? !weft_copy_of_valid(&answer.of) ||
 				!weft_copies_members_valid(&answer.of, answer.members) ||
 				answer.term > answer.claimed ||
-				!weft_copies_ages_valid(answer.term, answer.ages,
-					answer.of.count)
+				!weft_copies_regions_valid(answer.of.count, answer.regions)
 			  : answer.of.index || answer.of.count || answer.of.min || answer.term ||
-				answer.change || answer.members || answer.ages || answer.ended)
+				answer.change || answer.members || answer.regions || answer.ended)
 		return false;
 	*ret = answer;
 	return true;

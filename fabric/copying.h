@@ -48,7 +48,7 @@ struct weft_copies_asked {
 	uint64_t term;
 	uint32_t change;  /* NOTE, END */
 	uint16_t members; /* NOTE; copy i is bit i - 1 */
-	uint64_t ages;    /* NOTE: as in weft_copies_answer */
+	uint64_t regions; /* NOTE: as in weft_copies_answer */
 };
 
 /* As a region's header has it: its layout outlives the daemon. */
@@ -63,11 +63,11 @@ struct weft_copies {
 	uint8_t ended;             /* 1: the borrower of that generation has said goodbye */
 	uint8_t foreign;           /* 1: as in weft_copies_answer; also without a set */
 	uint8_t unused[5];
-	uint64_t ages; /* as in weft_copies_answer; the header has it apart */
+	uint64_t regions; /* as in weft_copies_answer; the header has it apart */
 };
 
 enum { WEFT_COPIES_KEPT = 48 };
-_Static_assert(offsetof(struct weft_copies, ages) == WEFT_COPIES_KEPT, "headers have it");
+_Static_assert(offsetof(struct weft_copies, regions) == WEFT_COPIES_KEPT, "headers have it");
 
 struct weft_copies_answer {
 	struct weft_copy_of of;
@@ -75,11 +75,11 @@ struct weft_copies_answer {
 	uint32_t change;
 	uint16_t members;
 	/*
-	 * When each copy got another region than it had, for the last time: copy i's are the four
-	 * bits from 4 * (i - 1) on.  0: never; n: so many terms ago, and one; 15: that or longer
-	 * ago.  A region whose notes are older than that may be the one that was replaced.
+	 * How often each copy got another region than it had: of b = 64 / count bits each, copy
+	 * i's are those from b * (i - 1) on.  A region that has noted another number of the copy
+	 * that it is than the newest generation has is one that was replaced.
 	 */
-	uint64_t ages;
+	uint64_t regions;
 	bool ended;
 	bool mine; /* the claimed term is the asker's */
 	bool used; /* another attachment, or a stock client, has had these contents to write */
@@ -90,14 +90,12 @@ struct weft_copies_answer {
 bool weft_copy_of_valid(const struct weft_copy_of *of);
 /* Whether they can be the members of a generation, of which a copy that notes it may be none. */
 bool weft_copies_members_valid(const struct weft_copy_of *of, uint16_t members);
-/*
- * The ages that a note of the term has, of what happened in these terms; 0: never.  And the
- * inverse, in which something that is long ago is later than it was.
- */
-uint64_t weft_copies_ages(uint64_t term, const uint64_t since[WEFT_COPIES_MAX]);
-void weft_copies_since(uint64_t term, uint64_t ages, uint64_t ret[WEFT_COPIES_MAX]);
+/* The numbers of regions, of which none is above the max, as they travel; and copy's, from 0. */
+uint32_t weft_copies_regions_max(uint8_t count);
+uint64_t weft_copies_regions_pack(uint8_t count, const uint32_t regions[WEFT_COPIES_MAX]);
+uint32_t weft_copies_region(uint8_t count, uint64_t regions, unsigned copy);
 /* Whether they can be those of a set of so many copies. */
-bool weft_copies_ages_valid(uint64_t term, uint64_t ages, uint8_t count);
+bool weft_copies_regions_valid(uint8_t count, uint64_t regions);
 /* All copies of a set of so many. */
 static inline uint16_t weft_copies_all(uint8_t count)
 {

@@ -44,7 +44,7 @@ static void make(struct weft_copies *copies, const struct weft_copies_asked *ask
 	copies->min = asked->of.min;
 	copies->members = weft_copies_all(asked->of.count);
 	copies->change = WEFT_COPIES_MAKING;
-	copies->ages = 0;
+	copies->regions = 0;
 	copies->ended = 0;
 }
 
@@ -80,7 +80,7 @@ static void note(struct weft_copies *copies, const struct weft_copies_asked *ask
 	copies->term = asked->term;
 	copies->change = asked->change;
 	copies->members = asked->members;
-	copies->ages = asked->ages;
+	copies->regions = asked->regions;
 	copies->ended = 0;
 }
 
@@ -100,8 +100,8 @@ static int change(struct weft_region *region, const struct weft_copies_asked *as
 		(asked->action != WEFT_COPIES_CLAIM && !weft_copy_of_valid(&asked->of)) ||
 		(asked->action == WEFT_COPIES_NOTE &&
 			(!weft_copies_members_valid(&asked->of, asked->members) ||
-				!weft_copies_ages_valid(asked->term, asked->ages,
-					asked->of.count))))
+				!weft_copies_regions_valid(asked->of.count,
+					asked->regions))))
 		return -EINVAL;
 	/* Notes do not move with the region. */
 	if (region->move)
@@ -156,7 +156,7 @@ static struct weft_copies_answer answer_of(const struct weft_region *region,
 		.term = copies->term,
 		.change = copies->change,
 		.members = copies->members,
-		.ages = copies->ages,
+		.regions = copies->regions,
 		.ended = copies->ended,
 		.mine = copies->claimed && is_claimers(copies, who),
 		.used = is_used(region, who),

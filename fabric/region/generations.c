@@ -129,7 +129,7 @@ void weft_region_note_copies(struct weft_region *region, const struct weft_copie
 		return;
 	const uint64_t at = header->copies_at == 1 ? 2 : 1;
 	memcpy(header->copies[at - 1], copies, WEFT_COPIES_KEPT);
-	header->copies_ages[at - 1] = copies->ages;
+	header->copies_regions[at - 1] = copies->regions;
 	__atomic_signal_fence(__ATOMIC_SEQ_CST);
 	__atomic_store_n(&header->copies_at, at, __ATOMIC_SEQ_CST);
 }

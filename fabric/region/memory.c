@@ -441,7 +441,7 @@ int weft_region_adopt(int fd, int header_fd, bool read_only, struct weft_region 
 	const uint64_t at = region->header->copies_at;
 	if (at == 1 || at == 2) {
 		memcpy(&region->copies, region->header->copies[at - 1], WEFT_COPIES_KEPT);
-		region->copies.ages = region->header->copies_ages[at - 1];
+		region->copies.regions = region->header->copies_regions[at - 1];
 	}
 	lock_memory(region);
 	*ret = region;

@@ -38,7 +38,7 @@ struct weft_region_header {
 	uint64_t copies_at;
 	uint64_t next_epoch; /* that took the place of `epoch`; 0: none did */
 	uint64_t fills; /* 1: the file goes on, at REGION_FILL_OFF, with a bit for each chunk */
-	uint64_t copies_ages[2]; /* of copies */
+	uint64_t copies_regions[2]; /* of copies */
 	uint64_t unused[60];
 	struct weft_generation generations[WEFT_NR_GENERATIONS];
 };

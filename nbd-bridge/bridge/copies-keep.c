@@ -105,7 +105,7 @@ void copies_change(struct bridge_copies *copies, unsigned stripe)
 /*
  * Another region is about to become the copy.  What the one before has noted must not count any
  * more, and its members know that, before the other one can be a member.  So there is a term under
- * which that copy was told nothing; then the members note that nothing older of it counts; then the
+ * which that copy was told nothing; then the members note that it is one region further; then the
  * other one notes who they are: from now on it is an answer, too.  Nobody else has the term: who
  * wants to claim it has to be granted a member, and those have granted us.
  */
@@ -113,23 +113,23 @@ bool copies_take_in(struct bridge_copies *copies, unsigned donor)
 {
 	const unsigned stripe = donor / copies->nr;
 	struct bridge_copies_known *known = &copies->known[stripe];
-	uint64_t *since = &known->since[donor % copies->nr];
 	struct copies_member *member = &copies->members[donor];
 	const struct weft_copies_asked ask = copies_question(copies, donor, WEFT_COPIES_NOTE);
 	struct weft_copies_answer answer;
 
 	if (!member->is_another)
 		return true;
-	if (*since == known->term && member->told_term < known->term) {
+	if (member->is_counted) {
 		/* Nothing is lost if it does not. */
 		copies_ask(copies, donor, &ask, &answer);
-		member->is_another = false;
+		member->is_another = member->is_counted = false;
 		member->told_term = known->term;
 		return true;
 	}
 	pthread_mutex_lock(&copies->lock);
 	if (member->told_term < known->term) {
-		*since = known->term;
+		known->regions[donor % copies->nr]++;
+		member->is_counted = true;
 	} else {
 		known->term++;
 		known->change = 0;
@@ -154,8 +154,9 @@ struct weft_copies_asked copies_question(const struct bridge_copies *copies, uns
 		.term = known->term,
 		.change = known->change,
 		.members = action == WEFT_COPIES_NOTE ? known->members : 0,
-		.ages = action == WEFT_COPIES_NOTE ? weft_copies_ages(known->term, known->since)
-						   : 0,
+		.regions = action == WEFT_COPIES_NOTE
+			? weft_copies_regions_pack((uint8_t)copies->nr, known->regions)
+			: 0,
 	};
 }
 
@@ -174,7 +175,8 @@ static void has_answered(struct bridge_copies *copies, unsigned donor,
 
 	if (answer->of.set == known->set && answer->term == known->term &&
 		answer->change == known->change && answer->members == known->members &&
-		answer->ages == weft_copies_ages(known->term, known->since)) {
+		answer->regions ==
+			weft_copies_regions_pack((uint8_t)copies->nr, known->regions)) {
 		copies->noting &= ~(1U << donor);
 	} else if (answer->claimed > known->term || (answer->claimed == known->term &&
 		!answer->mine)) {
@@ -400,6 +402,16 @@ static void begin_anew(struct bridge_copies *copies, unsigned donor)
 		bridge_lane_run(bridge->lanes.lane[i], restart, &donor);
 }
 
+/* Whether the region that answers is not the one that was the copy last. */
+static bool is_another(const struct bridge_copies *copies, unsigned donor,
+	const struct weft_copies_answer *answer)
+{
+	const unsigned copy = donor % copies->nr;
+
+	return !answer->of.set ||
+		agree_region(answer, copy) != copies->known[donor / copies->nr].regions[copy];
+}
+
 /* Whether what the donor has may be overwritten. */
 static void ask_whose_it_is(struct bridge_copies *copies, unsigned donor)
 {
@@ -418,9 +430,15 @@ static void ask_whose_it_is(struct bridge_copies *copies, unsigned donor)
 	} else if (answer.claimed <= known->term &&
 		agree_may_be_target(&answer, known->set, donor % copies->nr, copies->nr,
 			copies->min)) {
-		member->may_be_target = true;
-		member->is_another = !answer.of.set ||
-			answer.term < known->since[donor % copies->nr];
+		member->is_another = is_another(copies, donor, &answer);
+		member->may_be_target = !member->is_another || member->is_counted ||
+			known->regions[donor % copies->nr] <
+				weft_copies_regions_max((uint8_t)copies->nr);
+		if (member->may_be_target)
+			return;
+		weft_error_set(&why, EOVERFLOW,
+			"it would be another region, and this copy had as many as are counted");
+		copies_set_state(copies, donor, BRIDGE_COPY_LOST, &why);
 	} else {
 		weft_error_set(&why, EBUSY,
 			"somebody else has written to the region: it is left alone");

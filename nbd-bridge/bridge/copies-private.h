@@ -35,6 +35,7 @@ struct copies_member {
 	bool may_be_target; /* it was asked, since it was granted */
 	bool compare; /* what it is behind by is a guess: hashes tell */
 	bool is_another; /* its region is not the one that was the copy last */
+	bool is_counted; /* … and is in its regions' number, which nobody there was told yet */
 	uint64_t told_term; /* the last under which a region may have been told to be this copy */
 	uint64_t nr_anew; /* how often it began anew, perhaps with other contents */
 	uint64_t silent_ns;

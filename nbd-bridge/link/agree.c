@@ -56,7 +56,7 @@ struct answers {
 	const struct agree_copy *copies;
 	unsigned count, min;
 	uint16_t answer, noted; /* copies that answer; … and have notes */
-	uint16_t in_place; /* those of noted whose regions were not replaced for certain */
+	uint16_t in_place; /* those of noted whose regions were not replaced */
 	const struct weft_copies_answer *newest; /* of the highest generation; NULL: none noted */
 };
 
@@ -65,21 +65,14 @@ static bool is_newer(const struct weft_copies_answer *a, const struct weft_copie
 	return a->term != b->term ? a->term > b->term : a->change > b->change;
 }
 
-/*
- * Notes of a copy that are older than its last replacement may be those of the region that was
- * replaced: they say nothing of this set any more.
- */
+/* Notes of a region that was replaced say nothing of this set any more. */
 static uint16_t replaced(const struct answers *all)
 {
-	uint64_t since[WEFT_COPIES_MAX];
 	uint16_t copies = 0;
-
-	if (all->newest)
-		weft_copies_since(all->newest->term, all->newest->ages, since);
 
 	for (unsigned i = 0; i < all->count; i++)
 		if ((all->noted & bit_of(i)) &&
-			all->copies[i].said.term < since[i])
+			agree_region(&all->copies[i].said, i) != agree_region(all->newest, i))
 			copies |= bit_of(i);
 	return copies;
 }
@@ -177,7 +170,7 @@ static void go_on_with_known(const struct answers *all, const struct agree_known
 	ret->set = known->set;
 	ret->term = known->term;
 	ret->change = known->change + 1;
-	memcpy(ret->since, known->since, sizeof(ret->since));
+	memcpy(ret->regions, known->regions, sizeof(ret->regions));
 	if (are_alike(all, known->set, ret))
 		go_on(all, members, false, ret);
 }
@@ -243,7 +236,8 @@ void agree(const struct agree_copy *copies, unsigned count, unsigned min,
 	}
 	const uint16_t members = all.newest->members;
 
-	weft_copies_since(all.newest->term, all.newest->ages, ret->since);
+	for (unsigned i = 0; i < count; i++)
+		ret->regions[i] = agree_region(all.newest, i);
 	go_on(&all, members & all.in_place,
 		(members & ~all.in_place) == 0 && have_ended(&all, members), ret);
 }

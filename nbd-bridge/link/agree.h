@@ -25,8 +25,7 @@ struct agree_known {
 	uint32_t change;
 	uint16_t members;
 	uint64_t epochs[WEFT_COPIES_MAX]; /* of the members */
-	/* the terms in which the copies got other regions last; 0: never */
-	uint64_t since[WEFT_COPIES_MAX];
+	uint32_t regions[WEFT_COPIES_MAX]; /* how often the copies got other regions */
 };
 
 enum agree_verdict {
@@ -46,7 +45,7 @@ struct agree_answer {
 	/* WAIT, LOST: so many answers count, of so many that are needed; or of current copies */
 	unsigned nr_count, nr_needed;
 	bool of_current;
-	uint16_t replaced; /* copies that answer, whose place another region may have had since */
+	uint16_t replaced; /* copies that answer, in whose place another region was to come since */
 	/* GO_ON, MAKE */
 	uint64_t set; /* 0: a new one is to be drawn */
 	uint16_t members;
@@ -61,7 +60,7 @@ struct agree_answer {
 	/* GO_ON with what was known: the generation that is new */
 	uint64_t term;
 	uint32_t change;
-	uint64_t since[WEFT_COPIES_MAX]; /* GO_ON: as in agree_known */
+	uint32_t regions[WEFT_COPIES_MAX]; /* GO_ON: as in agree_known */
 };
 
 /*
@@ -81,6 +80,12 @@ uint64_t agree_next_term(const struct agree_copy *copies, unsigned count);
  */
 bool agree_may_be_target(const struct weft_copies_answer *said, uint64_t set, unsigned index,
 	unsigned count, unsigned min);
+
+/* How often the copy had got another region when it noted that. */
+static inline uint32_t agree_region(const struct weft_copies_answer *said, unsigned copy)
+{
+	return said->of.set ? weft_copies_region(said->of.count, said->regions, copy) : 0;
+}
 
 /* "2.1", or "none" for a copy that notes no generation, into ret of AGREE_GENERATION_MAX. */
 enum { AGREE_GENERATION_MAX = 40 };

@@ -69,8 +69,7 @@ struct bridge_copies_known {
 	uint64_t set, term; /* the term is claimed by this attachment */
 	uint32_t change;    /* the last that it used under the term; 0: none */
 	uint16_t members;   /* that are current; copy i is bit i */
-	/* the terms in which the copies got other regions last; 0: never */
-	uint64_t since[WEFT_COPIES_MAX];
+	uint32_t regions[WEFT_COPIES_MAX]; /* how often the copies got other regions */
 	/* A new set: the members are made the same as this one before it is noted; 0: they are. */
 	uint16_t source;
 	bool same;          /* they have the same bytes for certain: the one before said goodbye */

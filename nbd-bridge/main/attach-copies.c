@@ -57,7 +57,7 @@ static bool find_known(const struct asked_set *s, struct agree_known *ret)
 		.term = set->term,
 		.change = set->change,
 		.members = set->members};
-	memcpy(ret->since, set->since, sizeof(ret->since));
+	memcpy(ret->regions, set->regions, sizeof(ret->regions));
 	for (unsigned i = 0; i < s->count; i++)
 		ret->epochs[i] = state->donors[s->first + i].epoch;
 	return set->set != 0;
@@ -350,7 +350,7 @@ static int settle_new(struct asked_set *s, struct bridge *bridge, struct bridge_
 	agree(s->copies, s->count, s->min, NULL, &answer);
 	ret->set = answer.set;
 	ret->members = answer.members;
-	memcpy(ret->since, answer.since, sizeof(ret->since));
+	memcpy(ret->regions, answer.regions, sizeof(ret->regions));
 	ret->same = !answer.differ;
 	if (answer.verdict == AGREE_GO_ON)
 		return 0;
@@ -373,7 +373,7 @@ static int settle_known(struct asked_set *s, const struct agree_known *known,
 		.change = known->change,
 		.members = answer.members,
 		.same = !answer.differ};
-	memcpy(ret->since, answer.since, sizeof(ret->since));
+	memcpy(ret->regions, answer.regions, sizeof(ret->regions));
 	return 0;
 }
 

@@ -273,29 +273,29 @@ static void load_donors(struct fields *f, struct bridge_state_file *ret)
 	}
 }
 
-static void load_since(struct fields *f, struct bridge_copies_known *ret)
+static void load_regions(struct fields *f, unsigned copies, struct bridge_copies_known *ret)
 {
-	const json_t *all = field(f, "since", is_list), *one;
+	const json_t *all = field(f, "regions", is_list), *one;
 	size_t i;
 
 	json_array_foreach(all, i, one) {
-		const json_int_t since = json_integer_value(one);
+		const json_int_t nr = json_integer_value(one);
 
-		f->sound &= i < WEFT_COPIES_MAX && json_is_integer(one) && since >= 0 &&
-			(uint64_t)since <= ret->term;
+		f->sound &= i < copies && json_is_integer(one) && nr >= 0 &&
+			nr <= weft_copies_regions_max((uint8_t)copies);
 		if (!f->sound)
 			return;
-		ret->since[i] = (uint64_t)since;
+		ret->regions[i] = (uint32_t)nr;
 	}
 }
 
-static void load_set(struct fields *f, struct bridge_copies_known *ret)
+static void load_set(struct fields *f, unsigned copies, struct bridge_copies_known *ret)
 {
 	ret->set = hex_of(f, "set");
 	ret->term = number_of(f, "term");
 	ret->change = (uint32_t)number_of(f, "change");
 	ret->members = (uint16_t)number_of(f, "members");
-	load_since(f, ret);
+	load_regions(f, copies, ret);
 	f->sound &= ret->term <= INT64_MAX &&
 		(!ret->set || (ret->term && ret->members));
 }
@@ -311,13 +311,14 @@ static void load_copies(struct fields *f, struct bridge_state_file *ret)
 	ret->copies = (unsigned)number_of(f, "copies");
 	ret->min_copies = (unsigned)number_of(f, "min_copies");
 	f->sound &= ret->copies > 1 && ret->min_copies >= 1 && ret->min_copies <= ret->copies &&
+		ret->copies <= WEFT_COPIES_MAX &&
 		json_array_size(sets) * ret->copies == ret->nr_donors;
 	if (!f->sound)
 		return;
 	json_array_foreach(sets, i, one) {
 		struct fields fields = {one, true};
 
-		load_set(&fields, &ret->sets[i]);
+		load_set(&fields, ret->copies, &ret->sets[i]);
 		f->sound &= fields.sound;
 	}
 }
@@ -554,17 +555,17 @@ static json_t *sets_json(const struct bridge_state_file *state)
 
 	for (unsigned i = 0; i < state->nr_donors / state->copies; i++) {
 		const struct bridge_copies_known *known = &state->sets[i];
-		json_t *since = json_array();
+		json_t *regions = json_array();
 		char set[17];
 
 		for (unsigned n = 0; n < state->copies; n++)
-			json_array_append_new(since, json_integer((json_int_t)known->since[n]));
+			json_array_append_new(regions, json_integer(known->regions[n]));
 		snprintf(set, sizeof(set), "%016" PRIx64, known->set);
 		json_array_append_new(sets,
 			json_pack("{s:s, s:I, s:I, s:i, s:o}", "set", set, "term",
 				(json_int_t)known->term, "change", (json_int_t)known->change,
-				"members", (int)known->members, "since",
-				since));
+				"members", (int)known->members, "regions",
+				regions));
 	}
 	return sets;
 }

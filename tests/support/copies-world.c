@@ -97,7 +97,8 @@ static int settle_one(struct bridge *b, unsigned stripe, struct bridge_copies_kn
 	}
 	known->set = top->of.set;
 	known->members = (uint16_t)(top->members & ~blank);
-	weft_copies_since(top->term, top->ages, known->since);
+	for (unsigned i = 0; i < world.nr_copies; i++)
+		known->regions[i] = weft_copies_region(top->of.count, top->regions, i);
 	known->same = (known->members & ~there) == 0 && !(top->members & blank);
 	for (unsigned i = 0; i < world.nr_copies; i++)
 		if (known->members >> i & 1)

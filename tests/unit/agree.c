@@ -159,55 +159,83 @@ static void copies_of_other_sets_and_in_another_order_are_refused(void **state)
 	assert_int_equal(a.verdict, AGREE_NOT_ALIKE);
 }
 
+/* What the copy has noted of copy 3 of 3: how often that got another region. */
+static struct agree_copy third_is(struct agree_copy copy, uint32_t number)
+{
+	copy.said.regions = weft_copies_regions_pack(3, (uint32_t[WEFT_COPIES_MAX]){0, 0, number});
+	return copy;
+}
+
 static void a_region_that_was_replaced_is_no_copy(void **state)
 {
 	/* Copy 3 is another region since term 2; the one before was told a goodbye. */
-	struct agree_copy copies[] = {copy_of(0, 3, 2, 2, 2, 7, true),
-		copy_of(1, 3, 2, 2, 2, 7, true), copy_of(2, 3, 2, 1, 4, 7, true)};
+	struct agree_copy copies[] = {third_is(copy_of(0, 3, 2, 2, 2, 7, true), 1),
+		third_is(copy_of(1, 3, 2, 2, 2, 7, true), 1),
+		copy_of(2, 3, 2, 1, 4, 7, true)};
 	struct agree_answer a;
 
-	copies[0].said.ages = copies[1].said.ages = 0x100;
 	agree(copies, 3, 2, NULL, &a);
 	assert_true(a.verdict == AGREE_GO_ON && a.members == 3 && a.targets == 4);
-	assert_true(a.replaced == 4 && a.differ && a.since[2] == 2 && !a.since[0]);
+	assert_true(a.replaced == 4 && a.differ && a.regions[2] == 1 && !a.regions[0]);
 	/* It is no answer either: the one that has its place may know more. */
 	copies[1] = silent;
 	agree(copies, 3, 2, NULL, &a);
 	assert_true(a.verdict == AGREE_WAIT && !a.of_current);
 	assert_true(a.nr_count == 1 && a.nr_needed == 2);
-	/* Nothing was replaced under term 2: it was told nothing yet. */
-	for (unsigned i = 0; i < 2; i++) {
-		copies[i] = copy_of(i, 3, 2, 2, 2, 7, true);
-		copies[i].said.ages = 0x200;
-	}
+	/* The one that came is a copy, however old its notes are. */
+	copies[1] = third_is(copy_of(1, 3, 2, 2, 2, 7, true), 1);
+	copies[2] = third_is(copies[2], 1);
 	agree(copies, 3, 2, NULL, &a);
 	assert_true(a.verdict == AGREE_GO_ON && a.members == 7 && !a.replaced);
-	assert_int_equal(a.since[2], 1);
+	assert_int_equal(a.regions[2], 1);
 }
 
 static void a_copy_that_was_away_while_another_was_replaced_is_an_answer(void **state)
 {
 	/* Copy 2 was left behind in term 1; then copy 3 got another region, in term 2. */
-	struct agree_copy copies[] = {copy_of(0, 3, 1, 2, 2, 5, true),
-		copy_of(1, 3, 1, 1, 4, 7, false), copy_of(2, 3, 1, 2, 2, 5, true)};
+	struct agree_copy copies[] = {third_is(copy_of(0, 3, 1, 2, 2, 5, true), 1),
+		copy_of(1, 3, 1, 1, 4, 7, false), third_is(copy_of(2, 3, 1, 2, 2, 5, true), 1)};
 	struct agree_answer a;
 
-	copies[0].said.ages = copies[2].said.ages = 0x100;
 	agree(copies, 3, 1, NULL, &a);
 	assert_true(a.verdict == AGREE_GO_ON && a.members == 5 && a.targets == 2);
-	assert_true(!a.replaced && !a.differ && a.since[2] == 2 && !a.since[1]);
+	assert_true(!a.replaced && !a.differ && a.regions[2] == 1 && !a.regions[1]);
 }
 
-static void ages_are_of_each_copy_and_those_that_are_long_ago_are_rounded(void **state)
+/* It was taken in as another region, and is behind since; each session is too short to mend it. */
+static void a_copy_that_stays_away_is_an_answer_after_any_number_of_terms(void **state)
 {
-	uint64_t since[WEFT_COPIES_MAX] = {5, 0, 20, 6, 1}, back[WEFT_COPIES_MAX];
+	const uint64_t regions = weft_copies_regions_pack(2, (uint32_t[WEFT_COPIES_MAX]){0, 1});
+	struct agree_copy copies[] = {copy_of(0, 2, 1, 5, 2, 1, true),
+		copy_of(1, 2, 1, 5, 1, 3, false)};
+	struct agree_answer a;
 
-	assert_int_equal(weft_copies_ages(20, since), 0xff10f);
-	weft_copies_since(20, 0xff10f, back);
-	assert_true(back[0] == 6 && back[1] == 0 && back[2] == 20 && back[3] == 6 && back[4] == 6);
-	assert_true(weft_copies_ages_valid(20, 0xff10f, 5));
-	assert_false(weft_copies_ages_valid(20, 0xff10f, 4));
-	assert_false(weft_copies_ages_valid(14, 0xff10f, 5));
+	copies[0].said.regions = copies[1].said.regions = regions;
+	for (uint64_t term = 6; term < 1000; term++) {
+		agree(copies, 2, 1, NULL, &a);
+		assert_true(a.verdict == AGREE_GO_ON && a.members == 1 && a.targets == 2);
+		copies[0].said.claimed = copies[1].said.claimed = copies[0].said.term = term;
+		copies[0].said.regions = weft_copies_regions_pack(2, a.regions);
+	}
+}
+
+static void regions_are_counted_for_each_copy_of_a_set_of_any_size(void **state)
+{
+	for (uint8_t count = 2; count <= WEFT_COPIES_MAX; count++) {
+		const uint32_t max = weft_copies_regions_max(count);
+		uint32_t regions[WEFT_COPIES_MAX] = {0};
+
+		for (unsigned i = 0; i < count; i++)
+			regions[i] = i % 2 ? i : max - i;
+		const uint64_t packed = weft_copies_regions_pack(count, regions);
+		assert_true(weft_copies_regions_valid(count, packed));
+		for (unsigned i = 0; i < WEFT_COPIES_MAX; i++)
+			assert_int_equal(weft_copies_region(count, packed, i), regions[i]);
+	}
+	assert_int_equal(weft_copies_regions_max(2), UINT32_MAX);
+	assert_int_equal(weft_copies_regions_max(3), (1 << 21) - 1);
+	assert_int_equal(weft_copies_regions_max(16), 15);
+	assert_false(weft_copies_regions_valid(3, UINT64_C(1) << 63));
 }
 
 static void the_next_term_is_higher_than_all(void **state)
@@ -294,43 +322,54 @@ static uint8_t *value_of(struct world *w, unsigned i)
 	return i < MAX ? &w->value[i] : &w->aside_value;
 }
 
+static void normalize_regions(struct world *w)
+{
+	enum { ALL = MAX + 1 };
+	uint32_t regions[ALL][WEFT_COPIES_MAX] = {0};
+
+	for (unsigned c = 0; c < run.count; c++) {
+		uint64_t numbers[ALL + 1] = {w->known.regions[c]};
+
+		for (unsigned i = 0; i < ALL; i++)
+			numbers[1 + i] = weft_copies_region((uint8_t)run.count,
+				notes_of(w, i)->regions, c);
+		w->known.regions[c] = rank_of(w->known.regions[c], numbers, ALL + 1);
+		for (unsigned i = 0; i < ALL; i++)
+			regions[i][c] = rank_of(numbers[1 + i], numbers, ALL + 1);
+	}
+	for (unsigned i = 0; i < ALL; i++)
+		notes_of(w, i)->regions =
+			weft_copies_regions_pack((uint8_t)run.count, regions[i]);
+}
+
 /* Worlds that differ in nothing but how far something was counted become the same. */
 static void normalize(struct world *w)
 {
-	enum { ALL = MAX + 1, EACH = 2 + MAX, TERMS = EACH * ALL + 1 + MAX };
-	uint64_t values[ALL + 1] = {w->answered}, terms[TERMS], since[ALL][WEFT_COPIES_MAX];
+	enum { ALL = MAX + 1, TERMS = 2 * ALL + 1 };
+	uint64_t values[ALL + 1] = {w->answered}, terms[TERMS];
 
 	if (!w->has_state)
 		memset(&w->known, 0, sizeof(w->known));
-	terms[EACH * ALL] = w->known.term;
-	for (unsigned i = 0; i < MAX; i++)
-		terms[EACH * ALL + 1 + i] = w->known.since[i];
+	terms[2 * ALL] = w->known.term;
 	for (unsigned i = 0; i < ALL; i++) {
 		const struct weft_copies *notes = notes_of(w, i);
 
 		values[1 + i] = *value_of(w, i);
-		weft_copies_since(notes->term, notes->ages, since[i]);
-		terms[EACH * i] = notes->claimed;
-		terms[EACH * i + 1] = notes->term;
-		for (unsigned c = 0; c < MAX; c++)
-			terms[EACH * i + 2 + c] = since[i][c];
+		terms[2 * i] = notes->claimed;
+		terms[2 * i + 1] = notes->term;
 	}
 	w->answered = rank_of(w->answered, values, ALL + 1);
 	w->known.term = rank_of(w->known.term, terms, TERMS);
-	for (unsigned i = 0; i < MAX; i++)
-		w->known.since[i] = rank_of(w->known.since[i], terms, TERMS);
 	for (unsigned i = 0; i < ALL; i++) {
 		struct weft_copies *notes = notes_of(w, i);
 
 		*value_of(w, i) = rank_of(*value_of(w, i), values, ALL + 1);
 		notes->claimed = rank_of(notes->claimed, terms, TERMS);
 		notes->term = rank_of(notes->term, terms, TERMS);
-		for (unsigned c = 0; c < MAX; c++)
-			since[i][c] = rank_of(since[i][c], terms, TERMS);
-		notes->ages = weft_copies_ages(notes->term, since[i]);
 		if (!w->has_state)
 			memset(notes->claimer, 0, sizeof(notes->claimer));
 	}
+	normalize_regions(w);
 	for (unsigned i = 0; i < MAX; i++)
 		w->lost[i] &= w->has_state;
 	w->aside_known &= w->has_state;
@@ -380,8 +419,9 @@ static struct weft_copies_asked asked_of(unsigned i, enum weft_copies_action act
 		.term = known->term,
 		.change = known->change,
 		.members = known->members,
-		.ages = action == WEFT_COPIES_NOTE ? weft_copies_ages(known->term, known->since)
-						   : 0};
+		.regions = action == WEFT_COPIES_NOTE
+			? weft_copies_regions_pack((uint8_t)run.count, known->regions)
+			: 0};
 }
 
 static struct weft_generation no_entries[WEFT_NR_GENERATIONS];
@@ -497,7 +537,7 @@ static void tell_members(struct world *w, const struct agree_known *known)
 
 /*
  * A copy is to join that is another region: a term under which the one before was told nothing,
- * then nothing older counts, then it notes who the members are.
+ * then the number of its regions, then it notes who the members are.
  */
 static void take_in(struct world *w, unsigned copy, bool fresh)
 {
@@ -509,7 +549,7 @@ static void take_in(struct world *w, unsigned copy, bool fresh)
 		tell_members(w, &known);
 	}
 	known.change++;
-	known.since[copy] = known.term;
+	known.regions[copy]++;
 	tell_members(w, &known);
 	const struct weft_copies_asked asked = asked_of(copy, WEFT_COPIES_NOTE, &known);
 	tell(w, copy, &asked);
@@ -631,7 +671,8 @@ static void come(const struct world *world, uint16_t answering)
 		}
 	agree(copies, run.count, run.min, knows ? &w.known : NULL, &a);
 	for (unsigned i = 0; i < run.count; i++)
-		if (!copies[i].said.of.set || copies[i].said.term < a.since[i])
+		if (!copies[i].said.of.set ||
+			agree_region(&copies[i].said, i) != a.regions[i])
 			others |= (uint16_t)(1U << i);
 	/* A set of which no donor has lost anything can be attached when all answer. */
 	if (answering == weft_copies_all((uint8_t)run.count) && world->nr_losses == 0 &&
@@ -642,7 +683,7 @@ static void come(const struct world *world, uint16_t answering)
 	case AGREE_GO_ON:
 		run.nr_go_on++;
 		known.members = a.members;
-		memcpy(known.since, a.since, sizeof(known.since));
+		memcpy(known.regions, a.regions, sizeof(known.regions));
 		if (knows) {
 			assert_true(a.set == SET && a.term == w.known.term);
 			known.term = a.term;
@@ -767,7 +808,8 @@ int main(void)
 		cmocka_unit_test(copies_of_other_sets_and_in_another_order_are_refused),
 		cmocka_unit_test(a_region_that_was_replaced_is_no_copy),
 		cmocka_unit_test(a_copy_that_was_away_while_another_was_replaced_is_an_answer),
-		cmocka_unit_test(ages_are_of_each_copy_and_those_that_are_long_ago_are_rounded),
+		cmocka_unit_test(regions_are_counted_for_each_copy_of_a_set_of_any_size),
+		cmocka_unit_test(a_copy_that_stays_away_is_an_answer_after_any_number_of_terms),
 		cmocka_unit_test(the_next_term_is_higher_than_all),
 		cmocka_unit_test(whatever_happens_nothing_that_was_answered_is_missing),
 		cmocka_unit_test(nor_if_another_region_is_named_and_then_the_one_before),

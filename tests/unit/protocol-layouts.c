@@ -522,13 +522,13 @@ static void a_question_about_copies_and_its_answer_are_laid_out_so(void **state)
 		.term = UINT64_C(0x1112131415161718),
 		.change = 0x21222324,
 		.members = 6,
-		.ages = 0x0f1};
+		.regions = 0x0f1};
 	const struct weft_copies_answer told = {.of = asked.of,
 		.claimed = UINT64_C(0x3132333435363738),
 		.term = asked.term,
 		.change = asked.change,
 		.members = asked.members,
-		.ages = asked.ages,
+		.regions = asked.regions,
 		.ended = true,
 		.used = true,
 		.foreign = true};
@@ -545,14 +545,14 @@ static void a_question_about_copies_and_its_answer_are_laid_out_so(void **state)
 	put(image, "change", asked.change);
 	put(image, "set", asked.of.set);
 	put(image, "term", asked.term);
-	put(image, "ages", asked.ages);
+	put(image, "regions", asked.regions);
 	assert_int_equal(image->len, WEFT_HASH_KEY_BYTES);
 	assert_memory_equal(image->bytes, hashing.key, WEFT_HASH_KEY_BYTES);
 	weft_copies_ask_unpack(&hashing, &back);
 	assert_true(back.action == asked.action && back.of.set == asked.of.set &&
 		back.of.index == 2 && back.of.count == 3 && back.of.min == 1 &&
 		back.term == asked.term && back.change == asked.change &&
-		back.members == 6 && back.ages == asked.ages);
+		back.members == 6 && back.regions == asked.regions);
 
 	weft_copies_answer_pack(&told, bytes);
 	put(answer, "set", told.of.set);
@@ -565,7 +565,7 @@ static void a_question_about_copies_and_its_answer_are_laid_out_so(void **state)
 	put(answer, "min", told.of.min);
 	put(answer, "flags", 1 + 4 + 8);
 	put_bytes(answer, "reserved", "", 0);
-	put(answer, "ages", told.ages);
+	put(answer, "regions", told.regions);
 	assert_int_equal(answer->len, WEFT_COPIES_BYTES);
 	assert_memory_equal(answer->bytes, bytes, WEFT_COPIES_BYTES);
 	free(image);
