@@ -216,6 +216,16 @@ static void change_try(struct attach *a, void *ctx)
 			a->state.sets[i] = (struct bridge_copies_known){0};
 }
 
+/* A spare that is a copy is known as one once enough of the others are there. */
+static int place_spares(struct attach *a, const struct before_try *before, struct weft_error *err)
+{
+	for (unsigned i = 0; i < BRIDGE_STATE_DONORS; i++)
+		if (before->knows_set[i])
+			return 0;
+	attach_place_spares(a);
+	return attach_begin_at_places(a, err);
+}
+
 /* Refusals of a region that is held count seconds. */
 static bool differ_in_numbers_only(const char *a, const char *b)
 {
@@ -283,7 +293,9 @@ int attach_begin_bridge(struct attach *a, struct weft_error *err)
 		bridge_find_end(&a->bridge);
 		if (sleep_or_give_up(a, WAIT_MS))
 			return weft_error_prefix(err, "given up");
-		r = attach_save_state(a, change_try, &before, err);
+		r = place_spares(a, &before, err);
+		if (r == 0)
+			r = attach_save_state(a, change_try, &before, err);
 		if (r < 0)
 			return r;
 	}

@@ -319,7 +319,7 @@ static int find_keys(struct attach *a, const char *noted_file, struct weft_error
 }
 
 /* A region that has moved is where it was granted last, with the key that was chosen before. */
-static int begin_at_places(struct attach *a, struct weft_error *err)
+int attach_begin_at_places(struct attach *a, struct weft_error *err)
 {
 	for (unsigned i = 0; i < a->options.nr_donors; i++) {
 		char *at = a->state.donors[i].at;
@@ -328,6 +328,7 @@ static int begin_at_places(struct attach *a, struct weft_error *err)
 			at[0] = '\0';
 		if (!at[0])
 			continue;
+		weft_uri_fini(&a->at[i]);
 		int r = weft_uri_parse(at, &a->at[i], err);
 		if (r < 0)
 			return r;
@@ -433,7 +434,7 @@ int attach_take_name(struct attach *a, struct weft_error *err)
 		bridge_state_renew(state, o->nr_donors);
 	if (!state->takes_over || !same)
 		attach_place_spares(a);
-	r = begin_at_places(a, err);
+	r = attach_begin_at_places(a, err);
 	if (r < 0)
 		return r;
 	state->stripe_bytes = o->stripe_bytes;

@@ -35,6 +35,8 @@ static void put_into_place(struct attach *a, const struct copies_set *set)
 			set->answer.replaced >> i & 1)
 			continue;
 		const char *uri = o->spares[(unsigned)set->at[i] - o->nr_donors].uri_text;
+		if (strcmp(a->state.donors[donor].at, uri) == 0)
+			continue;
 		weft_info("%s has the place of %s", uri, o->donors[donor].uri_text);
 		snprintf(a->state.donors[donor].at, sizeof(a->state.donors[donor].at), "%s", uri);
 	}
@@ -52,6 +54,7 @@ void attach_place_spares(struct attach *a)
 
 	if (o->nr_spares == 0 || o->from)
 		return;
+	memset(&look, 0, sizeof(look));
 	for (unsigned i = 0; i < o->nr_donors; i++)
 		uris[nr++] = o->donors[i].uri_text;
 	for (unsigned i = 0; i < o->nr_spares; i++)

@@ -91,6 +91,8 @@ enum weft_mode attach_mode(const struct attach_options *o);
  * what to do.
  */
 int attach_take_name(struct attach *a, struct weft_error *err);
+/* Begins where the state says that the donors' regions are. */
+int attach_begin_at_places(struct attach *a, struct weft_error *err);
 /* Changes a->state by change() (NULL: not), under its lock, and writes it to disk. */
 int attach_save_state(struct attach *a, void (*change)(struct attach *a, void *ctx), void *ctx,
 	struct weft_error *err);
@@ -131,8 +133,9 @@ int attach_settle_copies(void *ctx, struct bridge *bridge, struct bridge_copies_
 int attach_note_copies(void *ctx, unsigned set, const struct bridge_copies_known *known);
 
 /*
- * attach-spares.c.  place: finds out which spares are copies already, and begins there.  now: the
- * regions that are none, by URI; returns how many.
+ * attach-spares.c.  place: finds out which spares are copies already; their places are where it is
+ * begun from the next attach_begin_at_places() on.  now: the regions that are none, by URI; returns
+ * how many.
  */
 void attach_place_spares(struct attach *a);
 unsigned attach_spares_now(const struct attach *a, const char *ret[BRIDGE_MAX_DONORS]);

@@ -10,7 +10,7 @@
 
 export COPY_LEASE=4
 for donor in a b c; do lend "$donor"; done
-with_spare() { mirror a b -- --spare "${COPY[c]}" --spare-after 2 --dead-timeout 4; }
+with_spare() { mirror a b -- --spare "${COPY[c]}" --spare-after 2 --dead-timeout 4 "$@"; }
 is_copy() { copies '.members[] | select(.state == "current") | .donor' | grep -qxF "${COPY[$1]}"; }
 
 ! mirror a b -- --spare "${COPY[b]}" || fail "a copy was taken for a spare"
@@ -53,6 +53,22 @@ grep -qF "weft attach ${COPY[a]} ${COPY[c]} --mirror 2" "$TMP/out" || fail "$(ca
 with_spare || fail "$(cat "$TMP/err")"
 is_copy c || fail "$(copies .)"
 reads 4 || fail "$(cat "$TMP/io")"
+
+# Power comes back: the spare is there first, and the one whose place it has never is.
+wait_for -t 60 is_whole
+detach
+lose a b c
+lend c
+with_spare --wait 60 &
+ATTACH=$!
+waits() { grep -qF "trying again" "$TMP/err"; }
+wait_for -t 30 waits
+lend a
+wait "$ATTACH" || fail "exit status $?: $(cat "$TMP/err")"
+is_copy c || fail "$(copies .)"
+reads 4 || fail "$(cat "$TMP/io")"
+wait_for -t 60 is_whole
+lend b
 
 # The other way round: what was replaced is the next spare.
 lose c
