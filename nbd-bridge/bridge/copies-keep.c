@@ -369,21 +369,6 @@ static void restart(struct bridge_lane *lane, void *ctx)
 	lane_copies_restart(lane, *(const unsigned *)ctx);
 }
 
-/* The spare that was to take its place cannot: no connection leads there.  They change back. */
-static void keep_region(struct bridge_copies *copies, unsigned donor)
-{
-	const char *uri = peer_uri(&copies->bridge->attachment.peers[donor]);
-	const char *spare = copies->members[donor].successor;
-	struct weft_error why;
-
-	for (unsigned i = 0; i < copies->nr_spares; i++)
-		if (strcmp(copies->spares[i], uri) == 0)
-			copies->spares[i] = spare;
-	weft_error_set(&why, ENODEV, "the spare %s cannot take its place: no way leads there",
-		spare);
-	copies_set_state(copies, donor, BRIDGE_COPY_LOST, &why);
-}
-
 /* It has nothing of ours, or not what we know: all of it may differ. */
 static void begin_anew(struct bridge_copies *copies, unsigned donor)
 {
@@ -391,8 +376,7 @@ static void begin_anew(struct bridge_copies *copies, unsigned donor)
 	struct bridge_peer *peer = &bridge->attachment.peers[donor];
 
 	bridge_lane_run(bridge->lanes.lane[0], end_scout, &donor);
-	if (!peer_begin_anew(peer, copies->members[donor].successor))
-		keep_region(copies, donor);
+	peer_begin_anew(peer, copies->members[donor].successor);
 	copies->members[donor].successor = NULL;
 	copies->members[donor].may_be_target = false;
 	copies->members[donor].compare = true;
@@ -446,20 +430,39 @@ static void ask_whose_it_is(struct bridge_copies *copies, unsigned donor)
 	}
 }
 
+/* The first that it reaches; nr_spares: none. */
+static unsigned find_spare(struct bridge_copies *copies, unsigned donor)
+{
+	struct copies_member *member = &copies->members[donor];
+	struct weft_error why;
+	unsigned i = 0;
+
+	while (i < copies->nr_spares &&
+		!peer_reaches(&copies->bridge->attachment.peers[donor], copies->spares[i]))
+		i++;
+	if (i < copies->nr_spares)
+		return i;
+	weft_error_set(&why, ENODEV, "the spare %s cannot take its place: no way leads there",
+		copies->spares[0]);
+	copies_set_state(copies, donor, member->state, &why);
+	member->spare_due_ns = weft_now_ns() + copies->spare_ns;
+	return i;
+}
+
 /*
  * The region is given up for a spare.  Once no link asks for it any more, begin_anew() goes on
  * there.
  */
-static void give_up_for_spare(struct bridge_copies *copies, unsigned donor)
+static void give_up_for_spare(struct bridge_copies *copies, unsigned donor, unsigned spare)
 {
 	const struct lane_copies_order order = {.leave = 1U << donor};
 	struct bridge_peer *peer = &copies->bridge->attachment.peers[donor];
 	struct copies_member *member = &copies->members[donor];
 	struct weft_error why;
 
-	member->successor = copies->spares[0];
-	memmove(copies->spares, copies->spares + 1,
-		(copies->nr_spares - 1) * sizeof(copies->spares[0]));
+	member->successor = copies->spares[spare];
+	memmove(copies->spares + spare, copies->spares + spare + 1,
+		(copies->nr_spares - 1 - spare) * sizeof(copies->spares[0]));
 	copies->spares[copies->nr_spares - 1] = peer_uri(peer);
 	member->spare_due_ns = weft_now_ns() + copies->spare_ns;
 	member->retry_ns = 0;
@@ -489,8 +492,12 @@ static void revive(struct bridge_copies *copies, unsigned donor, const struct co
 	const uint64_t now_ns = weft_now_ns();
 
 	if (is_spare_due(copies, donor, seen)) {
-		give_up_for_spare(copies, donor);
-		return;
+		const unsigned spare = find_spare(copies, donor);
+
+		if (spare < copies->nr_spares) {
+			give_up_for_spare(copies, donor, spare);
+			return;
+		}
 	}
 	if (now_ns < member->retry_ns)
 		return;

@@ -199,16 +199,16 @@ static void go_home(struct bridge_peer *peer, const struct tp_info *info)
 	peer->nr_ready = 0;
 }
 
-bool follow_replace(struct bridge_peer *peer, const char *uri)
+bool follow_reaches(struct bridge_peer *peer, const char *uri)
 {
-	const struct bridge_site *site = peer->follows ? site_of(peer, uri, "") : NULL;
+	return peer->follows && site_of(peer, uri, "");
+}
 
-	if (!site)
-		return false;
-	set_home(peer, site);
+void follow_replace(struct bridge_peer *peer, const char *uri)
+{
+	set_home(peer, site_of(peer, uri, ""));
 	peer->nr_places++;
 	peer->is_replaced = true;
-	return true;
 }
 
 /* Each lane sees to it that what it goes by is noted; another may note the same. */

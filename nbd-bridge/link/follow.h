@@ -29,11 +29,13 @@ enum follow_next {
 void follow_init(struct bridge_peer *peer);
 /* After a reset: what a donor said of a move was about other contents.  Under the lock. */
 void follow_forget(struct bridge_peer *peer);
+/* Whether there is a way from the peer to another region; under the lock. */
+bool follow_reaches(struct bridge_peer *peer, const char *uri);
 /*
- * The peer is another region from now on, of which nothing is known; as peer_begin_anew(), under
- * the lock.  False: there is no way to it, and nothing has changed.
+ * The peer is that region from now on, of which nothing is known and which it reaches; as
+ * peer_begin_anew(), under the lock.
  */
-bool follow_replace(struct bridge_peer *peer, const char *uri);
+void follow_replace(struct bridge_peer *peer, const char *uri);
 /*
  * Where the region is ("": as the attachment was begun), and where it may be soon ("": it stays);
  * they live as long as the attachment.  Returns a number that goes up with each change.

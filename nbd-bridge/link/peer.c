@@ -242,7 +242,15 @@ const char *peer_uri(struct bridge_peer *peer)
 	return uri;
 }
 
-bool peer_begin_anew(struct bridge_peer *peer, const char *uri)
+bool peer_reaches(struct bridge_peer *peer, const char *uri)
+{
+	pthread_mutex_lock(&peer->attachment->lock);
+	const bool reaches = follow_reaches(peer, uri);
+	pthread_mutex_unlock(&peer->attachment->lock);
+	return reaches;
+}
+
+void peer_begin_anew(struct bridge_peer *peer, const char *uri)
 {
 	struct bridge_attachment *attachment = peer->attachment;
 
@@ -250,13 +258,13 @@ bool peer_begin_anew(struct bridge_peer *peer, const char *uri)
 	raise_generation(peer);
 	peer->granted = peer->changes_way = false;
 	follow_forget(peer);
-	const bool reaches = !uri || follow_replace(peer, uri);
+	if (uri)
+		follow_replace(peer, uri);
 	peer->ways.now = 0;
 	peer->lease_until_ns = 0;
 	peer->config.epoch = peer->config.expect = peer->config.identity = 0;
 	atomic_store(&peer->lost_contents, false);
 	pthread_mutex_unlock(&attachment->lock);
-	return reaches;
 }
 
 void peer_lost(struct bridge_peer *peer, const struct bridge_site *site, uint64_t generation,

@@ -86,10 +86,12 @@ void peer_raise(struct bridge_peer *peer, uint64_t generation);
 void peer_set_stale(struct bridge_peer *peer, const struct weft_error *why);
 /*
  * A copy that lost its contents, or never was granted, begins anew: it remembers nothing.  No link
- * to it has a connection, or asks for one.  uri: from now on the copy is this region; NULL: the
- * same.  False: that cannot be reached, and the copy is the same region as before.
+ * to it has a connection, or asks for one.  uri: from now on the copy is this region, which it
+ * reaches; NULL: the same.
  */
-bool peer_begin_anew(struct bridge_peer *peer, const char *uri);
+void peer_begin_anew(struct bridge_peer *peer, const char *uri);
+/* Whether there is a way to the region, for a copy that is another one now. */
+bool peer_reaches(struct bridge_peer *peer, const char *uri);
 /* The URI of the region that it is now; it lives as long as the attachment.  NULL: nobody said. */
 const char *peer_uri(struct bridge_peer *peer);
 /*

@@ -236,8 +236,10 @@ static void a_spare_to_which_no_way_leads_takes_no_place(void **state)
 	world_begin(1, 2, 1);
 	world.config.attach.copies.spares[0] = "weft://x/r";
 	world.config.attach.copies.nr_spares = 1;
-	world.config.attach.copies.spare_ms = 1000;
+	world.config.attach.copies.spare_ms = 200;
 	world_attach();
+	const struct bridge_peer *peer = &bridge_attachment(bridge)->peers[1];
+	const uint64_t generation = peer->generation;
 	world_cut(1);
 	assert_int_equal(do_write(0, 0, pattern, CHUNK, 0), 0);
 	while (!strstr(copy.why.message, "spare weft://x/r cannot take its place")) {
@@ -245,6 +247,9 @@ static void a_spare_to_which_no_way_leads_takes_no_place(void **state)
 		bridge_copies_look(bridge, 1, &copy);
 		usleep(1000);
 	}
+	/* And it keeps what it is connected by, though it is looked again. */
+	usleep(1000000);
+	assert_true(atomic_load(&peer->generation) - generation < 3);
 	world_heal(1);
 	world_wait_until_whole();
 	world_assert_same();
