@@ -84,9 +84,9 @@ void weft_copies_ask_pack(const struct weft_copies_asked *asked, struct weft_has
 	ret->block_bytes = WEFT_HASH_BLOCK_MIN;
 	ret->key[ACTION_AT] = asked->action & 15;
 	if (asked->of.set) {
-		ret->key[ACTION_AT] |= (uint8_t)((asked->of.index - 1) << 4);
+		ret->key[ACTION_AT] |= (uint8_t)((asked->of.index - 1u) << 4);
 		ret->key[COUNT_AT] =
-			(uint8_t)((asked->of.count - 1) | (asked->of.min - 1) << 4);
+			(uint8_t)((asked->of.count - 1u) | (asked->of.min - 1u) << 4);
 	}
 	weft_put16(ret->key + MEMBERS_AT, asked->members);
 	weft_put64(ret->key + SET_AT, asked->of.set);
