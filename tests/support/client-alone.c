@@ -58,7 +58,8 @@ static void move(enum tp_op_kind kind, struct tp_mem *mem, unsigned n, uint32_t 
 	}
 	for (unsigned i = 0; i < n; i++)
 		if (ops[i].status < 0)
-			errx(1, "operation %u of %u: %s", i, n, strerror(-ops[i].status));
+			errx(1, "operation %u of %u: %s (%s)", i, n, strerror(-ops[i].status),
+				conn->why.message);
 }
 
 static void write_and_read(struct tp_mem *mem, unsigned n)
