@@ -7,11 +7,13 @@ usage: session.py DOCUMENT HEADING [NAME=VALUE]…
 Runs each line "    $ COMMAND" below the heading, up to the next one, and compares what is shown
 below the command with what it says on standard output.  Numbers, with their units, may be others;
 a line of "…" stands for any lines.  NAME, a word of its own, is VALUE here: a host and its port.
+What a status shows may take a moment, as it does for whoever types: it is asked for up to 10 s.
 Exit status 1: something differs, and is printed.
 """
 import re
 import subprocess
 import sys
+import time
 
 PROMPT, INDENT = "    $ ", "    "
 
@@ -51,10 +53,15 @@ def main():
         here = command
         for name, value in names:
             here = re.sub(rf"(?<![\w.]){name}(?=[/\s]|$)", value, here)
-        ran = subprocess.run(here, shell=True, stdout=subprocess.PIPE, text=True, check=False)
-        said = ran.stdout
-        for name, value in names:
-            said = said.replace(value, name)
+        end = time.monotonic() + (10 if command.startswith("weft status") else 0)
+        while True:
+            said = subprocess.run(here, shell=True, stdout=subprocess.PIPE, text=True,
+                                  check=False).stdout
+            for name, value in names:
+                said = said.replace(value, name)
+            if matches(shown, said.splitlines()) or time.monotonic() >= end:
+                break
+            time.sleep(0.1)
         print(f"$ {command}\n{said}", end="")
         if not matches(shown, said.splitlines()):
             differ = True
