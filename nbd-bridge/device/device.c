@@ -15,6 +15,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "fabric/base/log.h"
@@ -344,6 +345,17 @@ int bridge_device_hold(const char *name, bool force, unsigned timeout_ms, int *r
 				   : weft_error_prefix(err, "not detached");
 	*ret_fd = r < 0 ? -1 : r;
 	return 0;
+}
+
+void bridge_device_take_back(const char *name)
+{
+	char path[64];
+	struct stat st;
+
+	snprintf(path, sizeof(path), "/dev/%s", name);
+	if (stat(path, &st) == 0 && st.st_uid != 0 && chown(path, 0, (gid_t)-1) < 0)
+		weft_warn("%s stays the property of user %u: %s", path, (unsigned)st.st_uid,
+			strerror(errno));
 }
 
 void bridge_device_forget(const char *name)

@@ -58,6 +58,11 @@ void bridge_device_set(const char *name, const char *attribute, const char *valu
  */
 int bridge_device_hold(const char *name, bool force, unsigned timeout_ms, int *ret_fd,
 	struct weft_error *err);
+/*
+ * A device that was given to a user is root's again: a node of nbd's outlives the bridge, and what
+ * it leads to next is no matter of that user's.
+ */
+void bridge_device_take_back(const char *name);
 /* Drops the kernel's cache of the device, in the background. */
 void bridge_device_forget(const char *name);
 

@@ -395,6 +395,7 @@ int bridge_nbd_device_clear(const struct bridge_device *device, bool force, stru
 	json_decref(texts);
 	if (n > 0 && !force)
 		return bridge_device_say_busy(name, err);
+	bridge_device_take_back(name);
 	int r = nbd_netlink_disconnect(bridge_nbd_device_index(path), err);
 	if (r < 0) {
 		weft_error_prefix(err, "cannot disconnect %s", path);
@@ -434,6 +435,8 @@ static int stop(struct bridge_front *base, bool force, uint32_t timeout_ms, stru
 		r = bridge_device_hold(name_of(device), force, timeout_ms / 2, &held, err);
 		if (r < 0)
 			return r;
+		/* While nobody else can have it. */
+		bridge_device_take_back(name_of(device));
 		r = nbd_netlink_disconnect(device->number, err);
 	}
 	weft_loop_timer_cancel(device->loop, &device->timer);
@@ -508,6 +511,8 @@ static int connect_new(struct nbd_device *device, const char *path, struct weft_
 		if (r >= 0) {
 			device->number = r;
 			snprintf(device->id.path, sizeof(device->id.path), "/dev/nbd%d", r);
+			/* Of a bridge that was killed. */
+			bridge_device_take_back(name_of(device));
 			return 0;
 		}
 		end_set(device, weft_now_ns() + UINT64_C(5000000000));

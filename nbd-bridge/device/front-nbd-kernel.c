@@ -281,6 +281,8 @@ static int stop(struct bridge_front *base, bool force, uint32_t timeout_ms, stru
 		r = bridge_device_hold(name_of(device), force, timeout_ms / 2, &held, err);
 		if (r < 0)
 			return r;
+		/* While nobody else can have it. */
+		bridge_device_take_back(name_of(device));
 		r = nbd_netlink_disconnect(device->number, err);
 	}
 	weft_close_fd(held);
@@ -391,6 +393,8 @@ static int connect_new(struct kernel_device *device, const char *path, struct we
 		return weft_error_prefix(err, "cannot make %s", path ? path : "a device");
 	device->number = r;
 	snprintf(device->id.path, sizeof(device->id.path), "/dev/nbd%d", r);
+	/* Of a bridge that was killed. */
+	bridge_device_take_back(name_of(device));
 	return 0;
 }
 
