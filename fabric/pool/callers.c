@@ -283,7 +283,7 @@ static int of_user(const struct weft_peer *peer, const char *host, struct pool_c
 	if (!peer->local && !is_our_name(host))
 		return weft_error_set(err, EACCES,
 			"without a token or a certificate, loopback is to be asked by its name: "
-			"localhost, 127.0.0.1, [::1] or this machine's name");
+			"localhost, 127.0.0.1, 127.0.1.1, [::1] or this machine's name");
 	ret->admin = ret->donor = ours;
 	if (getpwuid_r(peer->uid, &pw, text, sizeof(text), &found) == 0 && found &&
 		pool_name_valid(pw.pw_name))

@@ -22,7 +22,9 @@ ends() { # NUMBER OPTION…
 	[[ ! -e $TMP/jobs/$1 ]] || fail "$(ls -la "$TMP/jobs/$1")"
 }
 says() { # NUMBER VARIABLE TEXT
-	[[ $(bash -c '. "$1" && echo "${!2-}"' - "$TMP/jobs/$1/env" "$2") = *"$3"* ]] ||
+	local is
+	is=$(bash -c '. "$1" && echo "${!2-}"' - "$TMP/jobs/$1/env" "$2") &&
+		[[ $is && $is = *"$3"* ]] ||
 		fail "job $1 is not told $3: $(cat "$TMP/jobs/$1/env")"
 }
 refused() { # TEXT ARGUMENT…
