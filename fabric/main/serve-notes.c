@@ -16,20 +16,16 @@
 #include "fabric/move/notes.h"
 #include "fabric/uri.h"
 
-static int name_of_notes(const char *dir, const char *place, char *ret, size_t size)
-{
-	return snprintf(ret, size, "%s/moves-%016" PRIx64, dir,
-		       (uint64_t)XXH3_64bits(place, strlen(place))) >= (int)size
-		? -ENAMETOOLONG
-		: 0;
-}
-
 static int notes_of_place(const char *dir, const struct weft_listening *listening, char *ret,
 	size_t size)
 {
 	char place[300];
 
-	return name_of_notes(dir, weft_listening_format(listening, place), ret, size);
+	weft_listening_format(listening, place);
+	return snprintf(ret, size, "%s/moves-%016" PRIx64, dir,
+		       (uint64_t)XXH3_64bits(place, strlen(place))) >= (int)size
+		? -ENAMETOOLONG
+		: 0;
 }
 
 /*
@@ -99,22 +95,14 @@ static int has_note(const struct serve *s, const char *path, const struct weft_l
 	return r;
 }
 
-/* Whether the donor that had the memory noted in this file, too. */
-static bool noted_in(const struct weft_leftover *left, const char *dir, const char *path)
-{
-	char its[SERVE_NOTES_MAX];
-
-	return !left->stored && name_of_notes(dir, left->place, its, sizeof(its)) == 0 &&
-		strcmp(its, path) == 0;
-}
-
 static int refuse_without_notes(const struct weft_leftover *left, const char *path,
 	struct weft_error *err)
 {
 	return weft_error_set(err, EEXIST,
 		"region '%s' is kept from a donor before this one, which noted in %s that it "
 		"moves, or has moved. This donor's notes are in another file, which is named by "
-		"where it listens first: start that donor with --listen %s",
+		"where it listens first: start that donor with --listen %s, and where else it "
+		"listened",
 		left->name, path, left->stored ? "ADDRESS:PORT, as before" : left->place);
 }
 
@@ -139,8 +127,6 @@ int serve_check_notes(const struct serve *s, const struct weft_listening *first,
 	if (r != 0)
 		return r < 0 ? r : 0;
 	snprintf(dir, sizeof(dir), "%.*s", (int)(strrchr(own, '/') - own), own);
-	if (noted_in(left, dir, own))
-		return 0;
 	DIR *files = opendir(dir);
 	if (!files && errno == ENOENT)
 		return 0;

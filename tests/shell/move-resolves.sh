@@ -108,11 +108,14 @@ end "$RELAY_PID"
 resolves 0 "$B/r is served by $B"
 finish "$B"
 
+# On two machines: neither sees the other's notes.
 begin never
-dies take-copied
+mkdir -m 700 "$TMP/takers"
+cleanup_add "WEFT_RUN_DIR=$TMP/takers our_processes | xargs -r kill -KILL"
+WEFT_RUN_DIR=$TMP/takers dies take-copied
 kill -KILL "$A_PID"
 wait "$A_PID" || :
-STEP='' taker
+WEFT_RUN_DIR=$TMP/takers STEP='' taker
 resolves 1 "$B has a copy, and only $A can say whether it gave the region away."
 giver
 resolves 0 "$B was told that it was not given the region" "$A/r is served by $A"

@@ -80,6 +80,29 @@ kill -CONT "$b"
 kill "$a" "$b"
 wait "$a" "$b" || :
 
+echo "nor by one that does not listen any more where that was noted"
+a_port=$(free_port)
+both=(--listen "127.0.0.1:$a_port" --listen "127.0.0.1:$second")
+start_donor "${both[@]}" --memory u=1M
+a=$DONOR_PID
+WEFT_STEP=take-told=stop start_donor --take 4M --memory mine=1M
+b=$DONOR_PID to=weft://127.0.0.1:$PORT
+weft move "weft://127.0.0.1:$a_port/u" "$to" >"$TMP/move" 2>&1 &
+mover=$!
+wait_for -t 60 stopped
+crash "$mover"
+crash "$a"
+! timeout 60 weft-serve --listen "127.0.0.1:$a_port" --memory u=1M >"$TMP/log" 2>&1 ||
+	fail "$(<"$TMP/log")"
+grep -q "region 'u' is kept from a donor before this one" "$TMP/log" || fail "$(<"$TMP/log")"
+start_donor "${both[@]}" --memory u=1M
+a=$DONOR_PID
+weft list "weft://127.0.0.1:$a_port/" | grep "^u .*moved to $to/u" ||
+	fail "$(weft list "weft://127.0.0.1:$a_port/")"
+kill -CONT "$b"
+kill "$a" "$b"
+wait "$a" "$b" || :
+
 echo "what another donor of this machine was about to take is lent again"
 start_donor --memory t=1M
 a=$DONOR_PID a_port=$PORT
