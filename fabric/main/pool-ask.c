@@ -562,7 +562,7 @@ static int check_arrived(const char *name, const json_t *lease, const json_t *ta
 		if (to[0] && !text(region, "moving_to")[0] &&
 			strcmp(text(region, "donor"), to) != 0)
 			return weft_error_set(err, EIO,
-				"copy %d of '%s' did not move to %s, and is at %s still; weft pool "
+				"copy %d of '%s' did not move to %s, and is at %s; weft pool "
 				"audit says why",
 				(int)json_integer_value(json_object_get(region, "copy")),
 				name, to, text(region, "donor"));
